@@ -81,9 +81,15 @@ pub(crate) struct Status {
     /// keep running, and show every change
     #[argh(switch, short = 'w')]
     pub watch: bool,
-    /// show everything, even if lines wrap: whole uuids, kinds, process ids, built-in functions
+    /// show everything, even if lines wrap: whole uuids, kinds, tags, process ids, built-in functions
     #[argh(switch)]
     pub wide: bool,
+    /// only servers in this zone
+    #[argh(option, arg_name = "zone")]
+    pub zone: Option<String>,
+    /// only servers with this tag
+    #[argh(option, arg_name = "tag")]
+    pub tag: Option<String>,
 }
 
 impl Status {

@@ -1,7 +1,7 @@
 //! Finding an entry by its name or the beginning of its name.
 
 use crate::{error::CliError, screen::harmless, suggest::did_you_mean, table::counted};
-use palm_peer::ServerEntry;
+use palm_peer::{Record, ServerEntry};
 use std::fmt::Write as _;
 
 /// The minimum length of an abbreviated uuid.
@@ -85,6 +85,13 @@ pub(crate) fn selected<'a>(
         Some(wanted) => matching(entries, wanted),
         None => entries.iter().collect(),
     }
+}
+
+/// Returns the record of a server that can be asked about itself, also if it is not ready for other
+/// calls: a leader has reached it.
+pub(crate) fn askable(entry: &ServerEntry) -> Option<&Record> {
+    let record = entry.record.as_ref().ok()?;
+    record.configured.then_some(record)
 }
 
 /// Returns whether the entry's name begins with this, whatever the case of a uuid.

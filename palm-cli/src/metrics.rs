@@ -6,11 +6,11 @@ use self::merge::Merged;
 use crate::{
     args::Metrics,
     error::{CliError, warn},
-    find::{find, matching, selected},
+    find::{askable, find, matching, selected},
     screen::Screen,
 };
 use futures::{FutureExt as _, StreamExt as _, stream};
-use palm_peer::{Admin, Bytes, CallErrorKind, Client, Config, ServerEntry, ServerStatus};
+use palm_peer::{Admin, Bytes, CallErrorKind, Client, Config, ServerEntry};
 use std::time::Duration;
 
 /// How long a server may take to answer.
@@ -73,10 +73,12 @@ pub(crate) async fn run(
 
 /// Asks a server for its metrics; `None` if it has none, as the Python stage.
 async fn ask(entry: &ServerEntry, client: &Client) -> Result<Option<Bytes>, String> {
-    if !matches!(entry.state, ServerStatus::Leader | ServerStatus::Configured) {
+    let Some(record) = askable(entry) else {
         return Err("it is not configured, and cannot be called yet".to_owned());
-    }
-    let call = client.call(format!("{}._metrics", entry.name), "");
+    };
+    let call = client
+        .call(format!("{}._metrics", entry.name), "")
+        .at(record);
     match call.timeout(ANSWERED_WITHIN).await {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == CallErrorKind::NoSuchFunction => Ok(None),

@@ -9,11 +9,11 @@ use self::figures::{Figures, Report};
 use crate::{
     args::Stats,
     error::CliError,
-    find::{find, matching},
+    find::{askable, find, matching},
     screen::Screen,
 };
 use futures::{StreamExt as _, stream};
-use palm_peer::{Admin, Client, Config, ServerEntry, ServerStatus};
+use palm_peer::{Admin, Client, Config, ServerEntry};
 use std::{
     thread,
     time::{Duration, Instant, SystemTime},
@@ -84,21 +84,17 @@ async fn reports(stats: &Stats, admin: &Admin, client: &Client) -> Result<Vec<Re
 
 /// Asks these servers, except those that cannot be called yet; in the order of the entries.
 async fn ask(entries: &[&ServerEntry], client: &Client) -> Vec<Report> {
-    let callable = entries
-        .iter()
-        .filter(|entry| matches!(entry.state, ServerStatus::Leader | ServerStatus::Configured));
-    let asked = callable.filter_map(|entry| {
-        let record = entry.record.as_ref().ok()?;
-        Some((entry.name.clone(), record.server.clone()))
-    });
+    let asked = entries.iter().filter_map(|entry| askable(entry).cloned());
     let asked: Vec<_> = asked.collect();
     stream::iter(asked)
-        .map(|(uuid, server)| async move {
-            let call = client.call(format!("{uuid}._ping"), "");
+        .map(|record| async move {
+            let call = client
+                .call(format!("{}._ping", record.uuid), "")
+                .at(&record);
             let answer = call.timeout(ANSWERED_WITHIN).await;
             Report {
-                uuid,
-                server,
+                uuid: record.uuid.to_string(),
+                server: record.server,
                 at: Instant::now(),
                 answer: answer.map_err(|error| error.to_string()),
             }

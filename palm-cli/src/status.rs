@@ -5,7 +5,7 @@ mod watch;
 use crate::{
     args::Status,
     error::{CliError, warn},
-    find::{find, matching, named},
+    find::{find, named, selected},
     screen::{Screen, harmless},
     table::{self, Room, Table},
 };
@@ -43,21 +43,35 @@ enum Chosen<'a> {
 }
 
 /// Returns what is shown: a uuid selects the record of that server, and a name the list of its
-/// instances. With `--json` or `--wide`, both select a list.
+/// instances. With `--json`, `--wide`, `--zone` or `--tag`, both select a list.
 fn chosen<'a>(status: &Status, all: &'a [ServerEntry]) -> Result<Chosen<'a>, CliError> {
     let Some(wanted) = &status.server else {
-        return Ok(Chosen::List(all.iter().collect()));
+        return Ok(Chosen::List(listed(status, all)));
     };
     let is_name = !named(all, wanted).is_empty() && all.iter().all(|entry| entry.name != *wanted);
-    if !is_name && !status.json && !status.wide {
+    let is_list = status.json || status.wide || status.zone.is_some() || status.tag.is_some();
+    if !is_name && !is_list {
         return find(all, wanted).map(Chosen::Record);
     }
-    let shown = matching(all, wanted);
-    if shown.is_empty() {
+    if selected(all, Some(wanted)).is_empty() {
         // The error says what there is.
         find(all, wanted)?;
     }
-    Ok(Chosen::List(shown))
+    Ok(Chosen::List(listed(status, all)))
+}
+
+/// Returns the servers that are listed: those of the name, the zone and the tag.
+fn listed<'a>(status: &Status, all: &'a [ServerEntry]) -> Vec<&'a ServerEntry> {
+    let (zone, tag) = (status.zone.as_deref(), status.tag.as_deref());
+    let mut listed = selected(all, status.server.as_deref());
+    listed.retain(|entry| match &entry.record {
+        Ok(record) => {
+            (zone.is_none() || record.zone() == zone)
+                && tag.is_none_or(|tag| record.tags().contains(&tag))
+        }
+        Err(_) => zone.is_none() && tag.is_none(),
+    });
+    listed
 }
 
 /// Prints the record of one server as it is stored.

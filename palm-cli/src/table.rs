@@ -6,11 +6,11 @@ mod width;
 pub(crate) use self::width::{columns, cut};
 
 use self::{
-    layout::{Column, Layout},
+    layout::{Column, Extras, Layout},
     width::cut_front,
 };
 use crate::screen::harmless;
-use palm_peer::{ServerEntry, ServerStatus, Timestamp};
+use palm_peer::{Record, ServerEntry, ServerStatus, Timestamp};
 use std::{collections::BTreeSet, time::Duration};
 
 /// The built-in functions that records list: every server has them.
@@ -54,6 +54,7 @@ pub(crate) struct Table<'a> {
     shown: &'a [&'a ServerEntry],
     all: &'a [ServerEntry],
     layout: Layout,
+    extras: Extras,
     width: Option<usize>,
     id_length: usize,
     now: Timestamp,
@@ -71,6 +72,7 @@ impl<'a> Table<'a> {
             shown,
             all,
             layout: Layout::Whole,
+            extras: extras(shown),
             width: room.width.filter(|_| !room.wide),
             id_length: id_length(all),
             now,
@@ -78,10 +80,7 @@ impl<'a> Table<'a> {
         if let Some(width) = table.width {
             let fits =
                 |layout: &Layout| table.layout_is(*layout).natural_width(layout.enough()) <= width;
-            table.layout = [Layout::Whole, Layout::Long]
-                .into_iter()
-                .find(fits)
-                .unwrap_or(Layout::Short);
+            table.layout = Layout::ALL.into_iter().find(fits).unwrap_or(Layout::Short);
         }
         table
     }
@@ -90,9 +89,13 @@ impl<'a> Table<'a> {
         Self { layout, ..*self }
     }
 
+    fn columns(&self) -> Vec<Column> {
+        self.layout.columns(self.extras)
+    }
+
     /// Returns the headings, then a line for each entry.
     pub(crate) fn lines(&self) -> Vec<Line> {
-        let columns = self.layout.columns();
+        let columns = self.columns();
         let widths = self.widths();
         let headings = columns.iter().map(|column| column.heading().to_owned());
         let mut lines = vec![self.line(&headings.collect::<Vec<_>>(), &widths, None)];
@@ -129,7 +132,7 @@ impl<'a> Table<'a> {
     }
 
     fn natural_widths(&self) -> Vec<usize> {
-        let headings = self.layout.columns().iter();
+        let headings = self.columns().into_iter();
         let mut widths: Vec<_> = headings.map(|column| columns(column.heading())).collect();
         for entry in self.shown {
             for (width, cell) in widths.iter_mut().zip(self.cells(entry)) {
@@ -142,7 +145,7 @@ impl<'a> Table<'a> {
     fn widths(&self) -> Vec<usize> {
         let mut widths = self.natural_widths();
         if let Some(width) = self.width {
-            self.layout.shrink(&mut widths, width, self.id_length);
+            Layout::shrink(&self.columns(), &mut widths, width, self.id_length);
         }
         widths
     }
@@ -151,7 +154,7 @@ impl<'a> Table<'a> {
         let (mut before, mut cell, mut after) = (String::new(), String::new(), String::new());
         let mut part = &mut before;
         let last = cells.len().saturating_sub(1);
-        for (pos, (column, text)) in self.layout.columns().iter().zip(cells).enumerate() {
+        for (pos, (column, text)) in self.columns().iter().zip(cells).enumerate() {
             let text = match (self.width, column) {
                 (None, _) => text.clone(),
                 (Some(_), Column::Endpoint) => cut_front(text, widths[pos]),
@@ -193,8 +196,8 @@ impl<'a> Table<'a> {
     }
 
     fn cells(&self, entry: &ServerEntry) -> Vec<String> {
-        let columns = self.layout.columns().iter();
-        columns.map(|column| self.cell(*column, entry)).collect()
+        let columns = self.columns().into_iter();
+        columns.map(|column| self.cell(column, entry)).collect()
     }
 
     fn cell(&self, column: Column, entry: &ServerEntry) -> String {
@@ -202,10 +205,13 @@ impl<'a> Table<'a> {
         match (column, record) {
             (Column::Uuid, _) => narrow(&entry.name),
             (Column::Id, _) => narrow(self.id(entry)),
-            (Column::State, _) => entry.state.to_string(),
+            (Column::State, _) => state(entry),
             (Column::Functions | Column::OwnFunctions, Err(reason)) => brief(&reason.to_string()),
             (_, Err(_)) => "-".to_owned(),
             (Column::Server, Ok(record)) => narrow(&record.server),
+            (Column::Version, Ok(record)) => label(record.version()),
+            (Column::Zone, Ok(record)) => label(record.zone()),
+            (Column::Tags, Ok(record)) => narrow(label(Some(&record.tags().join(","))).as_str()),
             (Column::Kind, Ok(record)) => narrow(&record.kind),
             (Column::Url, Ok(record)) => narrow(&record.endpoint()),
             (Column::Endpoint, Ok(record)) => {
@@ -227,6 +233,34 @@ impl<'a> Table<'a> {
             Err(_) => &entry.name,
         }
     }
+}
+
+/// Returns which columns these servers fill.
+fn extras(shown: &[&ServerEntry]) -> Extras {
+    let records = || shown.iter().filter_map(|entry| entry.record.as_ref().ok());
+    Extras {
+        version: records().any(|record| record.version().is_some()),
+        zone: records().any(|record| record.zone().is_some()),
+        tags: records().any(|record| !record.tags().is_empty()),
+    }
+}
+
+/// Returns the state of a server: a leader may be not ready as well.
+fn state(entry: &ServerEntry) -> String {
+    let is_ready = entry.record.as_ref().is_ok_and(Record::is_ready);
+    if entry.state == ServerStatus::Leader && !is_ready {
+        "leader, not ready".to_owned()
+    } else {
+        entry.state.to_string()
+    }
+}
+
+/// Returns a label of a record, which may be absent.
+fn label(label: Option<&str>) -> String {
+    label
+        .filter(|label| !label.is_empty())
+        .unwrap_or("-")
+        .to_owned()
 }
 
 /// Returns how many characters tell all uuids apart.
@@ -290,8 +324,12 @@ fn summary(entries: &[&ServerEntry], leader: &str) -> String {
     let names: BTreeSet<_> = records.iter().map(|record| &record.server).collect();
     let configured = records.iter().filter(|record| record.configured).count();
     let waiting = records.len() - configured;
+    let not_ready = match records.iter().filter(|record| !record.is_ready()).count() {
+        0 => String::new(),
+        count => format!(", {count} not ready"),
+    };
     format!(
-        "{} of {}: {configured} configured, {waiting} waiting; {leader}{broken}",
+        "{} of {}: {configured} configured, {waiting} waiting{not_ready}; {leader}{broken}",
         counted(records.len(), "server"),
         counted(names.len(), "name")
     )

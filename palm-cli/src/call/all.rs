@@ -10,7 +10,7 @@ use crate::{
     table::counted,
 };
 use futures::{StreamExt as _, stream};
-use palm_peer::{Admin, Bytes, Client, Config, ServerStatus};
+use palm_peer::{Admin, Bytes, Client, Config, Record, ServerStatus};
 
 /// How many instances are called at once.
 const AT_ONCE: usize = 64;
@@ -28,8 +28,10 @@ pub(super) async fn run(
     let (server, function) = call.target.split_once('.').unwrap_or((&call.target, ""));
     let entries = admin.servers().await?;
     let mut instances = named(&entries, server);
-    instances
-        .retain(|entry| matches!(entry.state, ServerStatus::Leader | ServerStatus::Configured));
+    instances.retain(|entry| {
+        let is_ready = entry.record.as_ref().is_ok_and(Record::is_ready);
+        is_ready && matches!(entry.state, ServerStatus::Leader | ServerStatus::Configured)
+    });
     if instances.is_empty() {
         // The error of a single call says what there is.
         let answer = send(&client, call, &call.target, payload).await?;

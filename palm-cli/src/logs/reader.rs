@@ -2,7 +2,7 @@
 
 use crate::{error::warn, find::describe, screen::harmless};
 use palm_peer::{
-    CallErrorKind, Client, ServerEntry,
+    CallErrorKind, Client, Record, ServerEntry,
     logging::{LogLine, LogPage, LogQuery},
 };
 use std::time::Duration;
@@ -31,6 +31,8 @@ pub(super) struct Reader {
     pub failed: bool,
     of: String,
     description: String,
+    /// Its record: a server that is not ready, such as a leader, can be asked all the same.
+    record: Record,
     cursor: u64,
 }
 
@@ -45,6 +47,7 @@ impl Reader {
             failed: false,
             of: format!("{}/{id}", record.server),
             description: describe(entry),
+            record: record.clone(),
             cursor: 0,
         })
     }
@@ -90,7 +93,9 @@ impl Reader {
             target: target.map(str::to_owned),
         };
         let query = serde_json::to_vec(&query).map_err(|error| error.to_string())?;
-        let call = client.call(format!("{}._log_query", self.uuid), query);
+        let call = client
+            .call(format!("{}._log_query", self.uuid), query)
+            .at(&self.record);
         let answer = call.timeout(ANSWERED_WITHIN).await;
         let answer = answer.map_err(|error| match error.kind() {
             CallErrorKind::BadMessage => {

@@ -1,10 +1,9 @@
 //! `palm-cli status --watch`: shows the servers, and again at every change.
 
-use super::picture;
+use super::{listed, picture};
 use crate::{
     args::Status,
     error::{CliError, warn},
-    find::selected,
     full_screen::{Content, FullScreen, Input, List, Next, clock},
     screen::{Screen, harmless, reader_gone},
     table::{self, Room, Table},
@@ -50,7 +49,7 @@ async fn as_text(status: &Status, admin: &Admin, screen: &mut Screen) -> Result<
         match change {
             Ok(all) => {
                 screen.next_table(first)?;
-                let shown = selected(&all, status.server.as_deref());
+                let shown = listed(status, &all);
                 picture(&shown, &all, status.wide, screen)?;
                 first = false;
             }
@@ -113,7 +112,7 @@ impl View {
 
     fn draw(&mut self, status: &Status, frame: &mut Frame) {
         let now = Timestamp::from(SystemTime::now());
-        let shown = selected(&self.all, status.server.as_deref());
+        let shown = listed(status, &self.all);
         let room = Room {
             width: Some(usize::from(frame.area().width)),
             wide: status.wide,

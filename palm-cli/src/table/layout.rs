@@ -16,6 +16,12 @@ pub(super) enum Column {
     Id,
     /// The server's name.
     Server,
+    /// The version of its program.
+    Version,
+    /// The zone that it runs in.
+    Zone,
+    /// Its tags.
+    Tags,
     /// The kind.
     Kind,
     /// The endpoint as it is written in etcd.
@@ -41,6 +47,9 @@ impl Column {
             Self::Uuid => "UUID",
             Self::Id => "ID",
             Self::Server => "SERVER",
+            Self::Version => "VERSION",
+            Self::Zone => "ZONE",
+            Self::Tags => "TAGS",
             Self::Kind => "KIND",
             Self::Url | Self::Endpoint => "ENDPOINT",
             Self::Pid => "PID",
@@ -51,6 +60,14 @@ impl Column {
     }
 }
 
+/// Columns that only some servers fill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Extras {
+    pub(super) version: bool,
+    pub(super) zone: bool,
+    pub(super) tags: bool,
+}
+
 /// A set of columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
@@ -58,20 +75,46 @@ pub(super) enum Layout {
     Whole,
     /// Everything but the built-in functions.
     Long,
+    /// What fits 80 columns, with the version.
+    ShortWithVersion,
+    /// What fits 80 columns, with the zone.
+    ShortWithZone,
     /// What fits 80 columns.
     Short,
 }
 
 impl Layout {
-    /// Returns its columns; the functions come last.
-    pub(super) fn columns(self) -> &'static [Column] {
+    /// The layouts, those with the most columns first.
+    pub(super) const ALL: [Self; 5] = [
+        Self::Whole,
+        Self::Long,
+        Self::ShortWithVersion,
+        Self::ShortWithZone,
+        Self::Short,
+    ];
+
+    /// Returns its columns, without those of `extras` that no server fills; the functions come last.
+    pub(super) fn columns(self, extras: Extras) -> Vec<Column> {
+        let has = |column: &Column| match column {
+            Column::Version => extras.version,
+            Column::Zone => extras.zone,
+            Column::Tags => extras.tags,
+            _ => true,
+        };
+        self.all_columns().iter().copied().filter(has).collect()
+    }
+
+    fn all_columns(self) -> &'static [Column] {
         use Column as C;
         match self {
             Self::Whole => &[
                 C::Uuid,
                 C::Server,
+                C::Version,
                 C::Kind,
                 C::Url,
+                C::Zone,
+                C::Tags,
                 C::Pid,
                 C::Age,
                 C::State,
@@ -80,9 +123,31 @@ impl Layout {
             Self::Long => &[
                 C::Uuid,
                 C::Server,
+                C::Version,
                 C::Kind,
                 C::Endpoint,
+                C::Zone,
+                C::Tags,
                 C::Pid,
+                C::Age,
+                C::State,
+                C::OwnFunctions,
+            ],
+            Self::ShortWithVersion => &[
+                C::Server,
+                C::Version,
+                C::Id,
+                C::Endpoint,
+                C::Zone,
+                C::Age,
+                C::State,
+                C::OwnFunctions,
+            ],
+            Self::ShortWithZone => &[
+                C::Server,
+                C::Id,
+                C::Endpoint,
+                C::Zone,
                 C::Age,
                 C::State,
                 C::OwnFunctions,
@@ -102,25 +167,32 @@ impl Layout {
     pub(super) fn enough(self) -> usize {
         match self {
             Self::Whole => usize::MAX,
-            Self::Long | Self::Short => LAST_ENOUGH,
+            Self::Long => LAST_ENOUGH,
+            Self::ShortWithVersion | Self::ShortWithZone | Self::Short => LAST_AT_LEAST,
         }
     }
 
     /// Shrinks the columns to a table of `width`: first the last one, then the widest of those
     /// that can be cut. An id stays long enough to be unique.
-    pub(super) fn shrink(self, widths: &mut [usize], width: usize, id_length: usize) {
+    pub(super) fn shrink(columns: &[Column], widths: &mut [usize], width: usize, id_length: usize) {
         let Some(last) = widths.len().checked_sub(1) else {
             return;
         };
         let others = |widths: &[usize]| widths[..last].iter().map(|width| width + 2).sum::<usize>();
         let last_at_least = widths[last].min(LAST_AT_LEAST);
         let min = |column: Column| match column {
-            Column::Server | Column::Endpoint | Column::Url | Column::Kind => CUT_TO,
+            Column::Server
+            | Column::Version
+            | Column::Zone
+            | Column::Tags
+            | Column::Endpoint
+            | Column::Url
+            | Column::Kind => CUT_TO,
             Column::Id => id_length,
             _ => usize::MAX,
         };
         while others(widths) + last_at_least > width {
-            let columns = self.columns()[..last].iter().enumerate();
+            let columns = columns[..last].iter().enumerate();
             let widest = columns
                 .filter(|(pos, column)| widths[*pos] > min(**column))
                 .max_by_key(|(pos, _)| widths[*pos]);

@@ -88,6 +88,60 @@ fn a_terminal_of_80_columns_has_what_matters() {
     assert_eq!(lines(&both, Some(200)), lines(&both, None));
 }
 
+/// A server with a version, a zone and tags, which may be not ready.
+fn labelled(uuid: &str, zone: &str, state: ServerStatus, ready: bool) -> ServerEntry {
+    let mut entry = entry(uuid, "printf", state, r#"["printf", "format"]"#);
+    let extra = format!(
+        r#", "version": "1.4.2", "zone": "{zone}", "tags": ["gpu", "canary"], "ready": {ready}}}"#
+    );
+    let mut stored = String::from_utf8(entry.stored).expect("text");
+    stored.pop();
+    entry = ServerEntry::new(entry.key, stored + &extra, state);
+    assert!(entry.record.is_ok(), "{entry:?}");
+    entry
+}
+
+#[test]
+fn versions_zones_and_readiness_are_shown_where_there_is_room() {
+    let entries = [
+        labelled(ONE, "eu-1", ServerStatus::Leader, false),
+        labelled(TWO, "eu-2", ServerStatus::NotReady, false),
+    ];
+    assert_eq!(
+        drawn(&entries, Some(80), false),
+        [
+            "SERVER  ID        ENDPOINT        ZONE  AGE     STATE              FUNCTIONS",
+            "printf  e5cd88f7  127.0.0.1:5555  eu-1  31m00s  leader, not ready  printf, form…",
+            "printf  f5cd88f7  127.0.0.1:5555  eu-2  31m00s  not ready          printf, form…",
+            "2 servers of 1 name: 2 configured, 0 waiting, 2 not ready; printf e5cd88f7 leads",
+        ]
+    );
+    let middle = lines(&entries, Some(100));
+    assert!(middle[0].starts_with("SERVER  VERSION  ID"), "{middle:#?}");
+    let wide = lines(&entries, Some(200));
+    assert_eq!(
+        wide[1],
+        "e5cd88f7-0f5c-4278-bcc9-fa8caefadbb4  printf  1.4.2    registered  tcp://127.0.0.1:5555  eu-1  gpu,canary  4749  31m00s  leader, not ready  printf,format"
+    );
+    let narrow = lines(&entries, Some(70));
+    assert!(!narrow[0].contains("ZONE"), "{narrow:#?}");
+    for width in 1..=200 {
+        for line in drawn(&entries, Some(width), false) {
+            assert!(columns(&line) <= width, "{width}: {line}");
+        }
+    }
+    // One without labels beside them.
+    let [one, _] = entries;
+    let mixed = lines(
+        &[one, entry(TWO, "a", ServerStatus::Configured, "[]")],
+        None,
+    );
+    assert!(
+        mixed[2].contains("  a       -        registered"),
+        "{mixed:#?}"
+    );
+}
+
 #[test]
 fn no_line_is_wider_than_its_terminal() {
     let many = format!("[{}]", vec![r#""function""#; 100].join(","));

@@ -60,18 +60,22 @@ pub enum ServerStatus {
     Leader,
     /// The leader has reached it: clients can call it.
     Configured,
+    /// The leader has reached it, and its program has said that it is not ready: clients do not call
+    /// it. (A leader may be not ready as well: see [`Record::is_ready`].)
+    NotReady,
     /// The leader has not reached it, or not yet.
     Waiting,
     /// The stored value is not a valid record. No server can be called by it.
     Broken,
 }
 
-/// Formats the status as one lower-case word.
+/// Formats the status in lower case.
 impl fmt::Display for ServerStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Leader => "leader",
             Self::Configured => "configured",
+            Self::NotReady => "not ready",
             Self::Waiting => "waiting",
             Self::Broken => "broken",
         })
@@ -110,6 +114,7 @@ fn entry(keys: &Keys, kv: &KeyValue, leader: Option<Uuid>) -> Option<ServerEntry
     let state = match &record {
         Err(_) => ServerStatus::Broken,
         Ok(record) if Some(record.uuid) == leader => ServerStatus::Leader,
+        Ok(record) if record.configured && !record.is_ready() => ServerStatus::NotReady,
         Ok(record) if record.configured => ServerStatus::Configured,
         Ok(_) => ServerStatus::Waiting,
     };

@@ -146,12 +146,14 @@ impl Mesh {
         Ok(())
     }
 
-    /// Calls one function within `time`, as [`palm_proto::call`] decides.
+    /// Calls one function within `time`, as [`palm_proto::call`] decides: `at` this instance, or at
+    /// those that the target means.
     pub(crate) async fn call(
         &self,
         request: &mut Request,
         payload: &Bytes,
         time: Duration,
+        at: Option<&Arc<Instance>>,
     ) -> Result<Answer, FailedCall> {
         let sendable = self.check_size(payload);
         let sendable = sendable.and_then(|()| check_meta(&request.meta));
@@ -163,7 +165,10 @@ impl Mesh {
         let deadline = now + time;
         let mut call = Call::new(deadline);
         loop {
-            let able = self.resolve(&request.pipeline[0]);
+            let able = match at {
+                Some(instance) => Ok(Able::from([Arc::clone(instance)])),
+                None => self.resolve(&request.pipeline[0]),
+            };
             match call.next(now, able, |open| self.choose(open), fastrand::f64()) {
                 Next::Fail(failure) => return Err(failure),
                 Next::Wait(until) => timer::sleep_until(until).await,

@@ -30,7 +30,9 @@ use palm_proto::{
     config::{Config, ValidConfig},
     types::{
         answer::Answer,
+        instance::Instance,
         message::{MAX_TIMEOUT, Request},
+        record::Record,
     },
 };
 use serde::Serialize;
@@ -118,6 +120,7 @@ impl Client {
             request: Request::call(target),
             payload: payload.into(),
             time: self.mesh.config.timeout,
+            at: None,
         }
     }
 
@@ -265,9 +268,29 @@ pub struct Call<'a> {
     request: Request,
     payload: Bytes,
     time: Duration,
+    at: Option<Arc<Instance>>,
 }
 
 impl Call<'_> {
+    /// Sends the call to the server that this record describes, whose name or uuid is in the target:
+    /// also to one that clients do not find because it is not ready. For tools of operators;
+    /// [`Admin::servers`](crate::Admin::servers) has the records.
+    ///
+    /// ```no_run
+    /// # async fn example(client: palm_peer::Client, admin: palm_peer::Admin) -> Result<(), Box<dyn std::error::Error>> {
+    /// for entry in admin.servers().await? {
+    ///     if let Ok(record) = &entry.record {
+    ///         let ping = client.call(format!("{}._ping", record.uuid), "").at(record).await;
+    ///         println!("{}: {}", record.uuid, ping.is_ok());
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn at(mut self, record: &Record) -> Self {
+        self.at = Some(Arc::new(Instance::of(record)));
+        self
+    }
+
     /// Sets how long the call may take, at most a year; default `Config::timeout`.
     pub fn timeout(mut self, time: Duration) -> Self {
         self.time = time.min(MAX_TIMEOUT);
@@ -307,7 +330,12 @@ impl Call<'_> {
 
     async fn send(&mut self) -> Result<Answer, CallError> {
         let mesh = &self.client.mesh;
-        let called = mesh.call(&mut self.request, &self.payload, self.time);
+        let called = mesh.call(
+            &mut self.request,
+            &self.payload,
+            self.time,
+            self.at.as_ref(),
+        );
         called.await.map_err(CallError::of_call)
     }
 }

@@ -238,7 +238,7 @@ impl Message {
         let mesh = relay.mesh().await.map_err(unreachable)?;
         let left = self.deadline.saturating_duration_since(Instant::now());
         let (mut request, payload) = (Request::call(target), payload.into());
-        let called = mesh.call(&mut request, &payload, left).await;
+        let called = mesh.call(&mut request, &payload, left, None).await;
         called.map(Answer::into_payload).map_err(CallError::of_call)
     }
 

@@ -6,7 +6,7 @@ use crate::{
 };
 use futures::{FutureExt as _, channel::oneshot, executor::block_on, future::Shared};
 use palm_peer::{CallErrorKind, Client, FunctionError, Message, Server};
-use palm_tests::{Etcd, Process, eventually, example};
+use palm_tests::{Etcd, Process, binary, eventually, example};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -309,4 +309,63 @@ fn a_panic_while_readiness_is_written_only_delays_it() {
     let back = [&br#"{"palm":1,"pipeline":["maintained.on"]}"#[..], b""];
     assert_eq!(Stranger::at(&server.endpoint).ask(back).1, "done");
     mesh.await_published(&[&server.uuid]);
+}
+
+#[test]
+fn palm_cli_shows_and_asks_a_leader_that_is_not_ready() {
+    let etcd = Etcd::start();
+    let mesh = Mesh::new(&etcd, "/mesh", &QUICK);
+    let start = |zone: &str| {
+        let program = Process::builder(example("maintained"))
+            .args(["run", "--etcd", &etcd.endpoint(), "--zone", zone])
+            .args(QUICK);
+        let server = mesh.start_program(program);
+        mesh.await_published(&[&server.uuid]);
+        server
+    };
+    let (leader, other) = (start("eu-1"), start("eu-2"));
+    let off = [&br#"{"palm":1,"pipeline":["maintained.off"]}"#[..], b""];
+    assert_eq!(Stranger::at(&leader.endpoint).ask(off).1, "done");
+    let palm_cli = |args: &[&str]| {
+        let output = std::process::Command::new(binary("palm-cli"))
+            .args(["--etcd", &etcd.endpoint(), "--prefix", "/mesh"])
+            .args(args)
+            .output()
+            .expect("palm-cli runs");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {stderr}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let table = eventually("it is shown", SOON, || {
+        let table = palm_cli(&["status"]);
+        table.contains("leader, not ready").then_some(table)
+    });
+    let line = table.lines().find(|line| line.contains(&leader.uuid));
+    let line = line.expect("a line for the leader");
+    for text in ["1.4.2", "eu-1", "gpu"] {
+        assert!(line.contains(text), "{table}");
+    }
+    assert!(
+        table.contains("2 configured, 0 waiting, 1 not ready"),
+        "{table}"
+    );
+    let filtered = palm_cli(&["status", "--json", "--zone", "eu-2", "--tag", "gpu"]);
+    let filtered: Value = serde_json::from_str(&filtered).expect("JSON");
+    assert_eq!(filtered.as_array().map(Vec::len), Some(1));
+    assert_eq!(filtered[0]["uuid"], other.uuid.as_str());
+    // What is about servers asks it; what calls functions leaves it out.
+    let stats: Value = serde_json::from_str(&palm_cli(&["stats", "--json"])).expect("JSON");
+    let asked = stats.as_array().expect("a list");
+    assert!(
+        asked.iter().all(|server| server["requests"].is_u64()),
+        "{stats}"
+    );
+    assert_eq!(asked.len(), 2);
+    assert!(palm_cli(&["logs", "registry"]).contains("is not ready"));
+    assert_eq!(
+        palm_cli(&["call", "--all", "maintained.on"])
+            .lines()
+            .count(),
+        1
+    );
 }
