@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup python build demo test test-tls test-links bench chaos scale soak fuzz check advisories man package fmt
+.PHONY: help setup python build demo test test-tls test-links bench chaos scale soak fuzz check advisories man deb package fmt
 
 CARGO ?= cargo
 # For instance: make test TEST_FLAGS=--no-fail-fast
@@ -88,6 +88,9 @@ advisories: ## look for known faults in the dependencies: cargo-deny and the net
 
 man: build ## write the man pages of palm-cli to target/man
 	target/debug/palm-cli __man target/man
+
+deb: setup ## make the Debian package of palm-cli: target/debian/*.deb; needs cargo-deb (docs/operations.md)
+	@scripts/deb
 
 package: ## make the packages for crates.io, and compile what is in them (RELEASING.md)
 	$(CARGO) package $(PUBLISHED)
