@@ -226,7 +226,8 @@ impl Peer {
     /// `palm-cli status` shows it. Clients do not find it any more, neither by its name nor by its
     /// uuid, but requests that run, wait or still arrive are answered, and so are messages of jobs.
     /// It stays so, even if it registers again. When it is ready again, the leader checks and
-    /// publishes it as it does a new server. To join without being ready, use [`Server::ready`].
+    /// publishes it as it does a new server. To join without being ready, use
+    /// [`Server::ready`](crate::Server::ready).
     ///
     /// ```no_run
     /// # async fn example(peer: palm_peer::Peer) -> Result<(), palm_peer::Error> {
