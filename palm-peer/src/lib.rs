@@ -29,7 +29,7 @@
 //!
 //! # Features
 //!
-//! All but the last four are on by default.
+//! The first four are on by default.
 //!
 //! - `cli`: command-line flags for a server's `main`: `main` and the module `flags`.
 //! - `logging`: a logger for programs that have none, `logging::init`.
@@ -40,6 +40,8 @@
 //! - `tracing-subscriber`: feeds `_log_query` from a program's own subscriber of tracing,
 //!   `logging::tracing_layer`.
 //! - `tower`: layers of tower around the functions of a server, `Server::layer`.
+//! - `tracing`: spans of the crate `tracing` for calls, jobs, and functions of servers.
+//! - `opentelemetry`: these spans are linked across processes, for OpenTelemetry; includes `tracing`.
 //! - `bench`: for PALM's own benchmarks; nothing else.
 //!
 //! All futures and streams run under any executor; [`block_on`] is for programs without one. The

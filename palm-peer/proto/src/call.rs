@@ -59,6 +59,20 @@ pub enum AttemptError {
     TimedOut,
 }
 
+impl AttemptError {
+    /// Returns its kind, as a caller gets it.
+    #[must_use]
+    pub fn kind(&self) -> CallErrorKind {
+        match self {
+            Self::NotConnected { failure, .. }
+            | Self::NotSent(failure)
+            | Self::Answered(failure) => failure.kind,
+            Self::ConnectionLost => CallErrorKind::Unreachable,
+            Self::TimedOut => CallErrorKind::TimedOut,
+        }
+    }
+}
+
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {

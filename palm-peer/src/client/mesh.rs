@@ -12,6 +12,7 @@ use crate::{
     io::{
         etcd::{AbortOnDrop, Etcd, EtcdError},
         executor,
+        spans::Span,
         tasks::{Name, Supervisor},
         timer,
     },
@@ -155,6 +156,20 @@ impl Mesh {
         time: Duration,
         at: Option<&Arc<Instance>>,
     ) -> Result<Answer, FailedCall> {
+        let span = Span::call(&request.pipeline[0]);
+        let calling = self.call_an_instance(request, payload, time, at);
+        let called = span.clone().instrument(calling).await;
+        span.ended(called.as_ref().map_err(|failed| &failed.failure));
+        called
+    }
+
+    async fn call_an_instance(
+        &self,
+        request: &mut Request,
+        payload: &Bytes,
+        time: Duration,
+        at: Option<&Arc<Instance>>,
+    ) -> Result<Answer, FailedCall> {
         let sendable = self.check_size(payload);
         let sendable = sendable.and_then(|()| check_meta(&request.meta));
         sendable.map_err(|failure| FailedCall {
@@ -173,6 +188,9 @@ impl Mesh {
                 Next::Fail(failure) => return Err(failure),
                 Next::Wait(until) => timer::sleep_until(until).await,
                 Next::Attempt(instance) => {
+                    let place = (instance.uuid, &*instance.endpoint);
+                    let span = Span::attempt(&request.pipeline[0], place, None);
+                    span.inject(&mut request.meta);
                     let tried = if let Some(link) = self.open_link(instance.uuid) {
                         attempt(&link, request, payload, now, deadline).await
                     } else {
@@ -183,7 +201,10 @@ impl Mesh {
                     };
                     match tried {
                         Ok(reply) => return Ok(reply.into_answer()),
-                        Err(error) => call.attempt_failed(instance.uuid, error)?,
+                        Err(error) => {
+                            span.failed(error.kind());
+                            call.attempt_failed(instance.uuid, error)?;
+                        }
                     }
                 }
             }

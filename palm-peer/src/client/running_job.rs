@@ -4,7 +4,10 @@
 use super::job_links::{LinkEvent, Links};
 use crate::{
     client::{mesh::Mesh, replies::Reply},
-    io::timer::{self, Sleep},
+    io::{
+        spans::{Attempts, Span},
+        timer::{self, Sleep},
+    },
     sync::lock,
 };
 use bytes::Bytes;
@@ -61,6 +64,8 @@ pub(crate) struct RunningJob<S> {
     progress: Arc<Mutex<Counts>>,
     /// When was last looked for events: reading the clock for each message takes a part of its time.
     now: Instant,
+    span: Span,
+    attempts: Attempts,
 }
 
 impl<S> Drop for RunningJob<S> {
@@ -92,6 +97,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
         request.job = Some(id);
         request.meta = meta;
         request.report = pipeline.len() > 1;
+        let span = Span::job(id, &pipeline);
         let mut running = Self {
             answers: mesh.jobs.open(id),
             changes: mesh.changes(),
@@ -109,6 +115,8 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
             timer: None,
             progress: Arc::default(),
             now: Instant::now(),
+            span,
+            attempts: Attempts::default(),
         };
         running.links_changed();
         Ok(running)
@@ -219,7 +227,13 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
     /// Sends a message, the end of whose links will be reported.
     fn post(&mut self, waiting: &Waiting) -> Event {
         let (idx, route) = (waiting.idx, Arc::clone(&waiting.path.route));
+        let first = &waiting.path.instances[0];
+        let (target, place) = (&self.pipeline[0], (first.uuid, &*first.endpoint));
+        let span = self
+            .span
+            .in_scope(|| Span::attempt(target, place, Some(idx)));
         let request = &mut self.request;
+        span.inject(&mut request.meta);
         request.route.clear();
         request.route.extend_from_slice(&route);
         request.idx = Some(idx);
@@ -237,8 +251,12 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
             )),
         };
         match posted {
-            Ok(()) => Event::Sent { idx, route },
+            Ok(()) => {
+                self.attempts.sent(idx, span);
+                Event::Sent { idx, route }
+            }
             Err(failure) => {
+                span.failed(failure.kind);
                 self.mesh.jobs.unregister(self.id, idx);
                 Event::NotSent {
                     idx,
@@ -281,6 +299,7 @@ impl<S: Stream<Item = Bytes> + Unpin> RunningJob<S> {
                 server: Some(reply.answer.server),
             }),
         };
+        self.attempts.ended(idx, ending.is_ok(), failure(&ending));
         self.event(Event::Answered { idx, ending });
     }
 
@@ -447,6 +466,7 @@ impl<S: Stream<Item = Bytes> + Unpin> Stream for RunningJob<S> {
         loop {
             if let Some((idx, ending)) = self.job.next_result() {
                 self.mesh.jobs.discard(self.id, idx);
+                self.attempts.ended(idx, true, failure(&ending));
                 return Poll::Ready(Some((idx, ending)));
             }
             if self.job.is_over() {
@@ -457,6 +477,10 @@ impl<S: Stream<Item = Bytes> + Unpin> Stream for RunningJob<S> {
             }
         }
     }
+}
+
+fn failure(ending: &Outcome) -> Option<&CallFailure> {
+    ending.as_ref().err().map(|error| &error.failure)
 }
 
 /// Returns whether the client has a link to each instance of a route: any stage may answer, over

@@ -16,6 +16,7 @@ pub(crate) mod resolver;
 pub(crate) mod retry;
 mod rigged;
 pub(crate) mod signal;
+pub(crate) mod spans;
 pub(crate) mod systemd;
 pub(crate) mod tasks;
 pub(crate) mod tcp;

@@ -20,6 +20,7 @@ use crate::{
     ingress::{Connection, Event, Receiver, Sender},
     io::{
         executor,
+        spans::Span,
         timer::{self, Sleep},
         zmq::Frames,
     },
@@ -42,6 +43,7 @@ use palm_proto::{
     types::message::{Answer, BadHeader, CallErrorKind, CallFailure, Incoming, Request},
 };
 use std::{
+    mem,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -302,7 +304,7 @@ impl Dispatcher {
                         "a message has two frames, a header and a payload",
                     )
                 });
-                let started = too_many.map_or_else(|| self.start(&to, request, payload), Err);
+                let started = too_many.map_or_else(|| self.start(&mut to, request, payload), Err);
                 if let Err(failure) = started {
                     self.answer(&to, Err(failure));
                 }
@@ -323,7 +325,12 @@ impl Dispatcher {
     }
 
     /// Starts, queues or at once answers a request; an error means that no function ran.
-    fn start(&mut self, to: &ReplyTo, request: Request, payload: Bytes) -> Result<(), CallFailure> {
+    fn start(
+        &mut self,
+        to: &mut ReplyTo,
+        request: Request,
+        payload: Bytes,
+    ) -> Result<(), CallFailure> {
         let name = self.state.function_meant(&request)?;
         let target = self
             .callee(name)
@@ -354,6 +361,12 @@ impl Dispatcher {
                 true,
             );
             return Ok(());
+        }
+        if let Target::Function(Callee {
+            stats: Some(stats), ..
+        }) = &target
+        {
+            to.span = Span::stage(&self.state.name, stats.name(), &request);
         }
         let message = Message {
             payload,
@@ -416,7 +429,7 @@ impl Dispatcher {
     }
 
     /// Completes a stage: its result goes to the next one, or to the client.
-    fn complete(&mut self, to: ReplyTo, result: FunctionResult, onward: Option<NextStage>) {
+    fn complete(&mut self, mut to: ReplyTo, result: FunctionResult, onward: Option<NextStage>) {
         let (answer, NextStage { request, deadline }) = match (result, onward) {
             (Ok(answer), Some(onward)) => (answer, onward),
             (result, _) => return self.answer(&to, result),
@@ -425,6 +438,8 @@ impl Dispatcher {
         if let Err(failure) = functions::add_meta(&mut request.meta, meta) {
             return self.answer(&to, Err(failure));
         }
+        // The stage ends here, not when the message is known to have arrived.
+        mem::replace(&mut to.span, Span::none()).inject(&mut request.meta);
         request.stage += 1;
         let parcel = Parcel {
             to,
@@ -459,6 +474,7 @@ impl Dispatcher {
     }
 
     fn answer(&mut self, to: &ReplyTo, result: FunctionResult) {
+        to.span.ended(result.as_ref());
         let mut header = self.header_for(to);
         let payload = match result {
             Ok(answer) => {

@@ -208,8 +208,8 @@ impl Message {
         &self.meta
     }
 
-    /// Calls another function of the mesh, with the remaining time, and without this message's
-    /// metadata. See
+    /// Calls another function of the mesh, with the remaining time, and in the same trace: of this
+    /// message's metadata, `traceparent` and `tracestate` go with the call. See
     /// [`Client::call`](crate::Client::call) for how it is routed, and what happens when the
     /// future is dropped.
     ///
@@ -230,6 +230,24 @@ impl Message {
         target: impl Into<String>,
         payload: impl Into<Bytes>,
     ) -> Result<Bytes, CallError> {
+        let names = ["traceparent", "tracestate"].into_iter();
+        let traced = names.filter_map(|name| Some((name, self.meta.get(name)?)));
+        let answer = self.call_with_meta(target, payload, traced.collect());
+        answer.await.map(Answer::into_payload)
+    }
+
+    /// Calls another function of the mesh with this metadata, such as that of this message
+    /// (`message.meta().clone()`), and returns its answer with the metadata that it set; else as
+    /// [`Message::call`].
+    ///
+    /// # Errors
+    /// As [`Message::call`].
+    pub async fn call_with_meta(
+        &self,
+        target: impl Into<String>,
+        payload: impl Into<Bytes>,
+        meta: Meta,
+    ) -> Result<Answer, CallError> {
         let unreachable = |failure| CallError::new(failure, None);
         let relay = self.relay.as_ref().ok_or_else(|| {
             let text = "a message that Message::new made belongs to no mesh";
@@ -238,8 +256,9 @@ impl Message {
         let mesh = relay.mesh().await.map_err(unreachable)?;
         let left = self.deadline.saturating_duration_since(Instant::now());
         let (mut request, payload) = (Request::call(target), payload.into());
+        request.meta = meta;
         let called = mesh.call(&mut request, &payload, left, None).await;
-        called.map(Answer::into_payload).map_err(CallError::of_call)
+        called.map_err(CallError::of_call)
     }
 
     /// Calls another function of the mesh with JSON; else as [`Message::call`].

@@ -41,7 +41,7 @@ use self::{
 
 use crate::{
     error::{Error, ErrorKind},
-    io::executor,
+    io::{executor, spans::Span},
     server::{local::LocalServer, peer::Peer},
 };
 use futures::{FutureExt as _, pin_mut};
@@ -565,13 +565,15 @@ fn blocking<A: FromMessage, T: IntoAnswer>(
     let call: Function = Arc::new(move |message: Message| {
         let function = Arc::clone(&function);
         let slot = message.slot.clone();
-        let answer = move || -> Outcome {
+        let run = move || -> Outcome {
             // Held to the end of the function, which cannot be stopped. Nobody waits for one whose
             // time passed before a thread of the pool was free.
             let slot = slot.map(|slot| slot.upgrade().ok_or("it was stopped before it started"));
             let _held = slot.transpose()?;
             function(typed::argument(message)?)?.into_answer()
         };
+        let span = Span::current();
+        let answer = move || span.in_scope(run);
         // A panic is passed on, to distinguish it from an error.
         let work = move || std::panic::catch_unwind(std::panic::AssertUnwindSafe(answer));
         async move {

@@ -1,6 +1,6 @@
 //! A message to be forwarded, and the address of its answer.
 
-use crate::ingress::Connection;
+use crate::{ingress::Connection, io::spans::Span};
 use bytes::Bytes;
 use palm_proto::types::{
     compact::Template,
@@ -25,6 +25,8 @@ pub(super) struct ReplyTo {
     /// The template of a request with a compact header: its result may be compact, and
     /// what is forwarded.
     pub(super) template: Option<Arc<Template>>,
+    /// The span of the stage, which ends with its answer, or when the message is forwarded.
+    pub(super) span: Span,
 }
 
 impl ReplyTo {
@@ -46,6 +48,7 @@ impl ReplyTo {
             idx: None,
             stage: 0,
             template: None,
+            span: Span::none(),
         }
     }
 

@@ -9,8 +9,10 @@ use super::{
 };
 use crate::{
     ingress::Connection,
+    io::spans::Span,
     server::message::{Function, Message},
 };
+use futures::FutureExt as _;
 use palm_proto::{
     limits::run_queue::Lane,
     types::message::{CallErrorKind, CallFailure, Request},
@@ -44,9 +46,14 @@ impl Task {
     /// Returns what is to run, and what is known of the request meanwhile.
     pub(super) fn begin(mut self, began: Instant, left: &SlotSender) -> (Begun, StartedTask) {
         let callee = self.callee;
-        if let Some(stats) = &callee.stats {
-            stats.began();
-        }
+        let span = match &callee.stats {
+            Some(stats) => {
+                stats.began();
+                self.to.span.function(stats.name())
+            }
+            None => Span::none(),
+        };
+        let function = traced(callee.function, &span);
         let end = End::new(self.message.deadline, callee.options, began);
         self.message.deadline = end.at;
         let mut started = StartedTask {
@@ -57,6 +64,7 @@ impl Task {
             slot: None,
             stats: callee.stats,
             onward: self.onward,
+            span,
         };
         let mut slot = None;
         if callee.options.blocking {
@@ -64,7 +72,7 @@ impl Task {
             self.message.slot.clone_from(&started.slot);
         }
         let begun = Begun {
-            function: callee.function,
+            function,
             message: self.message,
             only_waits: callee.options.only_waits,
             end,
@@ -72,6 +80,18 @@ impl Task {
         };
         (begun, started)
     }
+}
+
+/// Returns the function with this as the current span wherever it runs.
+fn traced(function: Function, span: &Span) -> Function {
+    if span.is_none() {
+        return function;
+    }
+    let span = span.clone();
+    Arc::new(move |message| {
+        let running = span.in_scope(|| function(message));
+        span.clone().instrument(running).boxed()
+    })
 }
 
 /// A function that starts.
@@ -130,6 +150,8 @@ pub(super) struct StartedTask {
     slot: Option<Weak<Slot>>,
     stats: Option<Arc<FunctionStats>>,
     onward: Option<NextStage>,
+    /// The span of the function.
+    span: Span,
 }
 
 impl StartedTask {
@@ -148,6 +170,7 @@ impl StartedTask {
 
     /// The function has ended, or is no longer waited for.
     pub(super) fn completed(self, result: FunctionResult, now: Instant) -> Completion {
+        self.span.ended(result.as_ref());
         if result.is_err()
             && let Some(slot) = self.slot.and_then(|slot| slot.upgrade())
         {

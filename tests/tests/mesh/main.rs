@@ -50,6 +50,7 @@ mod testing;
 mod tls;
 #[path = "../../tls_client/mod.rs"]
 mod tls_client;
+mod traces;
 mod witnesses;
 mod zones;
 
