@@ -6,11 +6,16 @@
 
 use super::threads::{self, Name};
 use async_executor::Executor;
-use futures::{
-    executor::block_on,
-    future::{BoxFuture, pending},
+use futures::future::{BoxFuture, pending};
+use std::{
+    pin::pin,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
 };
-use std::{sync::LazyLock, thread};
 
 static EXECUTOR: Executor<'static> = Executor::new();
 
@@ -36,6 +41,39 @@ fn run() -> Result<(), String> {
     block_on(EXECUTOR.run(pending()))
 }
 
+/// Wakes a thread. A function may park its thread as well, and take the token of an `unpark`.
+struct Unpark {
+    thread: Thread,
+    woken: AtomicBool,
+}
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+/// Runs a future to its end. That of `futures` panics when a function inside of it, such as an
+/// exporter of spans, uses it as well.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let unpark = Arc::new(Unpark {
+        thread: thread::current(),
+        woken: AtomicBool::new(false),
+    });
+    let waker = Waker::from(Arc::clone(&unpark));
+    let mut future = pin!(future);
+    loop {
+        let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+        if let Poll::Ready(result) = polled {
+            return result;
+        }
+        while !unpark.woken.swap(false, Ordering::Acquire) {
+            thread::park();
+        }
+    }
+}
+
 /// Returns whether there are threads: the system may refuse them.
 pub(crate) fn is_available() -> bool {
     *THREADS > 0
@@ -44,4 +82,36 @@ pub(crate) fn is_available() -> bool {
 /// Runs a future on these threads. It must not panic.
 pub(crate) fn spawn(future: BoxFuture<'static, ()>) {
     EXECUTOR.spawn(future).detach();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{sync::mpsc, time::Duration};
+
+    /// As the simple exporter of OpenTelemetry does when a span ends.
+    #[test]
+    fn a_function_may_block_its_thread_with_a_future() {
+        assert!(is_available());
+        let (tx, rx) = mpsc::channel();
+        for number in 0..100 {
+            let tx = tx.clone();
+            spawn(Box::pin(async move {
+                let (sent, later) = futures::channel::oneshot::channel();
+                spawn(Box::pin(async move {
+                    let _ = sent.send(number);
+                }));
+                if number == 0 {
+                    // Ready at once: it would wait for its own thread otherwise.
+                    drop(later);
+                    let _ = tx.send(futures::executor::block_on(async { number }));
+                } else {
+                    let _ = tx.send(later.await.unwrap_or_default());
+                }
+            }));
+        }
+        for _ in 0..100 {
+            rx.recv_timeout(Duration::from_secs(20)).expect("it ends");
+        }
+    }
 }
