@@ -293,6 +293,7 @@ impl Dispatcher {
             }
             Ok(Header::Message(Incoming::Request(request), template)) => {
                 to.repeat(request.job, request.idx, request.stage);
+                to.meta = request.meta.clone();
                 to.template = template;
                 if request.stage > 0 {
                     to.client = request.client;

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use palm_proto::types::{
     compact::Template,
     message::{CallFailure, Request, Rerouted},
+    meta::Meta,
 };
 use std::{sync::Arc, time::Instant};
 use uuid::Uuid;
@@ -22,6 +23,8 @@ pub(super) struct ReplyTo {
     pub(super) job: Option<Uuid>,
     pub(super) idx: Option<u64>,
     pub(super) stage: usize,
+    /// The metadata of the request, for its trace.
+    pub(super) meta: Meta,
     /// The template of a request with a compact header: its result may be compact, and
     /// what is forwarded.
     pub(super) template: Option<Arc<Template>>,
@@ -33,9 +36,11 @@ impl ReplyTo {
     /// Returns which message of whom this is, for the log.
     pub(super) fn description(&self) -> String {
         let idx = self.idx.map_or_else(String::new, |idx| format!(" {idx}"));
+        let trace = self.meta.trace_id();
+        let trace = trace.map_or_else(String::new, |trace| format!(", trace {trace}"));
         match self.job {
-            Some(job) => format!("message{idx} of job {job}, stage {}", self.stage),
-            None => format!("call{idx}"),
+            Some(job) => format!("message{idx} of job {job}, stage {}{trace}", self.stage),
+            None => format!("call{idx}{trace}"),
         }
     }
 
@@ -47,6 +52,7 @@ impl ReplyTo {
             job: None,
             idx: None,
             stage: 0,
+            meta: Meta::new(),
             template: None,
             span: Span::none(),
         }

@@ -280,15 +280,17 @@ fn a_log_format_that_does_not_exist_is_refused() {
 }
 
 #[test]
-fn a_failing_function_is_logged_once_with_its_name_and_message() {
+fn a_failing_function_is_logged_once_with_its_name_message_and_trace() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
     let etcd = Etcd::start();
     let mesh = Mesh::new(&etcd, "", &QUICK);
     let server = mesh.start("text");
     mesh.await_published(&[&server.uuid]);
     let client = block_on(Client::connect(mesh.options())).expect("a client");
     for _ in 0..5 {
-        let failed = block_on(client.call("text.shout", vec![0xff]).into_future());
-        failed.expect_err("no UTF-8");
+        let call = client.call("text.shout", vec![0xff]);
+        let call = call.meta("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01"));
+        block_on(call.into_future()).expect_err("no UTF-8");
     }
     let lines = server.lines_with("text.shout answered failed: ");
     let [line] = &lines[..] else {
@@ -298,6 +300,7 @@ fn a_failing_function_is_logged_once_with_its_name_and_message() {
         line.starts_with("WARNING:") && line.contains(" utf-8 ") && line.contains("(call "),
         "{line}"
     );
+    assert!(line.ends_with(&format!(", trace {TRACE})")), "{line}");
 }
 
 /// A program with a subscriber of tracing of its own used to answer `_log_query` with nothing, and

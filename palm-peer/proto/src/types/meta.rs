@@ -97,6 +97,14 @@ impl Meta {
             .then(|| "meta with an empty name".to_owned())
     }
 
+    /// Returns the number of the trace in its `traceparent`, of 32 hexadecimal digits.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<&str> {
+        let id = self.get("traceparent")?.split('-').nth(1)?;
+        let is_valid = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_valid.then_some(id)
+    }
+
     /// Returns its JSON; `None` without entries.
     #[must_use]
     pub fn to_json(&self) -> Option<Vec<u8>> {
@@ -197,6 +205,22 @@ mod tests {
         assert_eq!(meta.remove("user").as_deref(), Some("ada"));
         assert_eq!((meta.remove("user"), meta), (None, Meta::new()));
         assert_eq!((before.get("user"), before.len()), (Some("ada"), 1));
+    }
+
+    #[test]
+    fn the_trace_is_that_of_the_traceparent() {
+        let trace = |parent: &str| {
+            let meta: Meta = [("traceparent", parent)].into_iter().collect();
+            meta.trace_id().map(ToOwned::to_owned)
+        };
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        assert_eq!(
+            trace(&format!("00-{id}-00f067aa0ba902b7-01")).as_deref(),
+            Some(id)
+        );
+        assert_eq!(trace("00-4bf9\n-00f067aa0ba902b7-01"), None);
+        assert_eq!(trace(""), None);
+        assert_eq!(Meta::new().trace_id(), None);
     }
 
     #[test]
