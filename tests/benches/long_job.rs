@@ -94,13 +94,10 @@ async fn bench(messages: u64) -> Outcome<()> {
     Ok(())
 }
 
-/// `cargo bench` adds `--bench`; arguments without dashes are ours: a role, or the
+/// The arguments: a role, or the
 /// number of messages.
 fn main() -> Outcome<()> {
-    let words: Vec<String> = env::args()
-        .skip(1)
-        .filter(|word| !word.starts_with("--"))
-        .collect();
+    let words = palm_tests::bench_words();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve", name, etcd] => block_on(serve(etcd.to_owned(), name)),
         [messages] => block_on(bench(messages.parse()?)),

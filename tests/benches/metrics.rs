@@ -145,13 +145,10 @@ fn bench(rounds: usize, time: Duration) -> Outcome<()> {
     Ok(())
 }
 
-/// `cargo bench` adds `--bench`; arguments without dashes are ours: a role, or the number of rounds
+/// The arguments: a role, or the number of rounds
 /// and the seconds of each turn.
 fn main() -> Outcome<()> {
-    let words: Vec<String> = env::args()
-        .skip(1)
-        .filter(|word| !word.starts_with("--"))
-        .collect();
+    let words = palm_tests::bench_words();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve", etcd, name] => palm_peer::block_on(serve(etcd.into(), name.into(), None)),
         ["serve", etcd, name, metrics] => {

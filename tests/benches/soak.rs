@@ -332,13 +332,10 @@ fn verdict(
     }
 }
 
-/// `cargo bench` adds `--bench`; arguments without dashes are ours: a role, or the
+/// The arguments: a role, or the
 /// number of seconds.
 fn main() -> Outcome<()> {
-    let words: Vec<String> = env::args()
-        .skip(1)
-        .filter(|word| !word.starts_with("--"))
-        .collect();
+    let words = palm_tests::bench_words();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve", name, etcd, port] => {
             let [name, etcd, port] = [name, etcd, port].map(str::to_owned);

@@ -126,13 +126,10 @@ fn bench(rounds: usize, instances: u32) -> Outcome<()> {
     Ok(())
 }
 
-/// `cargo bench` adds `--bench`; arguments without dashes are ours: a role, or the number of rounds
+/// The arguments: a role, or the number of rounds
 /// and of instances.
 fn main() -> Outcome<()> {
-    let words: Vec<String> = env::args()
-        .skip(1)
-        .filter(|word| !word.starts_with("--"))
-        .collect();
+    let words = palm_tests::bench_words();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve", etcd] => block_on(serve(etcd.to_owned())),
         [rounds, instances] => bench(rounds.parse()?, instances.parse()?),

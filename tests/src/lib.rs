@@ -25,6 +25,7 @@
 )]
 
 mod artifacts;
+mod bench_words;
 mod certificates;
 mod child;
 mod cluster;
@@ -45,6 +46,7 @@ mod timing;
 pub mod wire;
 
 pub use artifacts::{binary, example, in_repository, made_python, python};
+pub use bench_words::bench_words;
 pub use certificates::{Authority, Certificate};
 pub use cluster::EtcdCluster;
 pub use etcd::{Etcd, EtcdBuilder};

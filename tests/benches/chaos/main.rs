@@ -26,7 +26,6 @@ use fault::Fault;
 use futures::executor::block_on;
 use palm_tests::Network;
 use std::{
-    env,
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -63,7 +62,7 @@ impl Plan {
             skip: 0,
             steps: usize::MAX,
         };
-        for word in env::args().skip(1).filter(|word| !word.starts_with("--")) {
+        for word in palm_tests::bench_words() {
             let (name, value) = word
                 .split_once('=')
                 .ok_or_else(|| format!("{word} is not NAME=NUMBER"))?;

@@ -24,7 +24,7 @@ mod world;
 
 use palm_tests::binary;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::{env, error::Error, time::Duration};
+use std::{error::Error, time::Duration};
 use table::{Row, Table};
 use world::{Plan, World};
 
@@ -42,11 +42,7 @@ fn number(words: &[&str], name: &str, default: usize) -> Outcome<usize> {
 }
 
 fn main() -> Outcome<()> {
-    // `cargo bench` adds `--bench`.
-    let words: Vec<String> = env::args()
-        .skip(1)
-        .filter(|word| !word.starts_with("--"))
-        .collect();
+    let words = palm_tests::bench_words();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["peers", etcd, name, count] => roles::peers(etcd, name, count.parse()?),
         ["roll", etcd, name, count] => roles::roll(etcd, name, count.parse()?),

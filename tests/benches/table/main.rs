@@ -32,7 +32,7 @@ mod raw_tcp;
 mod raw_zeromq;
 mod report;
 
-use std::{env, error::Error};
+use std::error::Error;
 
 use arguments::Arguments;
 use futures::executor::block_on;
@@ -58,13 +58,10 @@ fn bench(wanted: &Arguments) -> Outcome<()> {
     Ok(())
 }
 
-/// `cargo bench` adds `--bench`; arguments without dashes are ours: the role of a server,
+/// The arguments: the role of a server,
 /// or the selection.
 fn main() -> Outcome<()> {
-    let words: Vec<String> = env::args()
-        .skip(1)
-        .filter(|word| !word.starts_with("--"))
-        .collect();
+    let words = palm_tests::bench_words();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve-palm", etcd, name] => {
             palm_peer::block_on(palm::serve(etcd.to_owned(), name.to_owned()))
