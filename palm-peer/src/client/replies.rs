@@ -21,6 +21,17 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
+    /// The reply to the request of this index, for tests.
+    #[cfg(test)]
+    pub(crate) fn empty(idx: u64) -> Self {
+        let mut answer = Answer::greeting(Uuid::nil());
+        answer.idx = Some(idx);
+        Self {
+            answer,
+            payload: Bytes::new(),
+        }
+    }
+
     /// Returns the result with its metadata.
     pub(crate) fn into_answer(self) -> answer::Answer {
         answer::Answer::from_parts(self.payload, self.answer.meta)
@@ -129,15 +140,6 @@ impl ReplyRouter {
 mod tests {
     use super::*;
 
-    fn reply(idx: u64) -> Reply {
-        let mut answer = Answer::greeting(Uuid::nil());
-        answer.idx = Some(idx);
-        Reply {
-            answer,
-            payload: Bytes::new(),
-        }
-    }
-
     #[test]
     fn only_expected_answers_reach_the_job() {
         let (router, job) = (ReplyRouter::default(), Uuid::from_u128(1));
@@ -146,7 +148,7 @@ mod tests {
         router.register(job, 8);
         router.discard(job, 8);
         assert_eq!(
-            [7, 7, 8].map(|idx| router.deliver(job, reply(idx))),
+            [7, 7, 8].map(|idx| router.deliver(job, Reply::empty(idx))),
             [true, true, false],
             "one late answer is allowed for"
         );

@@ -168,24 +168,12 @@ impl Wake for Calls {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
     use futures::{executor::block_on, future::join_all};
-    use palm_proto::types::message::Answer;
     use std::{future::poll_fn, time::Duration};
-    use uuid::Uuid;
 
     fn call(calls: &Arc<Calls>, time: Duration) -> u64 {
         let registered = calls.register(Instant::now() + time);
         registered.expect("the link has not ended").0
-    }
-
-    fn reply(idx: u64) -> Reply {
-        let mut answer = Answer::greeting(Uuid::nil());
-        answer.idx = Some(idx);
-        Reply {
-            answer,
-            payload: Bytes::new(),
-        }
     }
 
     #[test]
@@ -245,11 +233,11 @@ mod tests {
         let first = call(&calls, time);
         let alarm = || lock(&calls.0).alarm.as_ref().map(Alarm::at);
         let set = alarm();
-        assert_eq!(calls.arrived(reply(first)), Arrived::For(()));
+        assert_eq!(calls.arrived(Reply::empty(first)), Arrived::For(()));
         let second = call(&calls, time);
         assert_eq!(alarm(), set, "no timer for each call");
         assert!(calls.discard(second) && !calls.discard(first));
-        assert_eq!(calls.arrived(reply(second)), Arrived::Late);
-        assert_eq!(calls.arrived(reply(second)), Arrived::Unsolicited);
+        assert_eq!(calls.arrived(Reply::empty(second)), Arrived::Late);
+        assert_eq!(calls.arrived(Reply::empty(second)), Arrived::Unsolicited);
     }
 }
