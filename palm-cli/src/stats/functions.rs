@@ -2,7 +2,7 @@
 
 use super::{
     figures::{Report, as_float, number},
-    layout::{duration, rate},
+    layout::{duration, line, rate},
 };
 use crate::{
     screen::harmless,
@@ -157,27 +157,12 @@ pub(super) fn lines(
         widths[0] = widths[0].min(NAME_AT_MOST);
     }
     let lines = rows.iter().map(|row| {
-        let line = line(row, &widths);
+        let line = line(row, &widths, |column| {
+            [0, HEADINGS.len() - 1].contains(&column)
+        });
         width.map_or_else(|| line.clone(), |width| cut(&line, width))
     });
     lines.collect()
-}
-
-fn line(cells: &[String; HEADINGS.len()], widths: &[usize; HEADINGS.len()]) -> String {
-    let mut line = String::new();
-    for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
-        let cell = cut(cell, *width);
-        let padding = " ".repeat(width.saturating_sub(columns(&cell)));
-        if column > 0 {
-            line.push_str("  ");
-        }
-        match column {
-            0 => line.extend([cell, padding]),
-            _ if column + 1 == HEADINGS.len() => line.push_str(&cell),
-            _ => line.extend([padding, cell]),
-        }
-    }
-    line
 }
 
 #[cfg(test)]

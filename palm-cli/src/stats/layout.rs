@@ -48,7 +48,10 @@ pub(super) fn table(figures: &[Figures], count: usize, width: Option<usize>) -> 
     if let Some(width) = width {
         widths[0] = widths[0].min(width.saturating_sub(others).max(NAME_AT_LEAST));
     }
-    let mut lines: Vec<_> = rows.iter().map(|row| line(row, &widths)).collect();
+    let mut lines: Vec<_> = rows
+        .iter()
+        .map(|row| line(row, &widths, |column| column < 2))
+        .collect();
     for (line, figures) in lines[1..].iter_mut().zip(figures) {
         if let Err(reason) = &figures.numbers {
             let start: usize = widths[..2].iter().map(|width| width + 2).sum();
@@ -65,7 +68,13 @@ fn cut_at(line: &str, column: usize) -> String {
     cut
 }
 
-fn line(cells: &[String; HEADINGS.len()], widths: &[usize]) -> String {
+/// Returns a line of a table. The columns that are not `left` are on the right; only the last one on
+/// the left has no padding.
+pub(super) fn line<const N: usize>(
+    cells: &[String; N],
+    widths: &[usize],
+    left: impl Fn(usize) -> bool,
+) -> String {
     let mut line = String::new();
     for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
         let cell = cut(cell, *width);
@@ -73,12 +82,10 @@ fn line(cells: &[String; HEADINGS.len()], widths: &[usize]) -> String {
         if column > 0 {
             line.push_str("  ");
         }
-        if column < 2 {
-            line.push_str(&cell);
-            line.push_str(&padding);
-        } else {
-            line.push_str(&padding);
-            line.push_str(&cell);
+        match left(column) {
+            true if column + 1 == N => line.push_str(&cell),
+            true => line.extend([cell, padding]),
+            false => line.extend([padding, cell]),
         }
     }
     line
