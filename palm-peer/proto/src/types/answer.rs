@@ -4,7 +4,7 @@ use super::meta::Meta;
 use bytes::Bytes;
 use std::ops::Deref;
 
-/// The answer of a function: a payload, and metadata for whoever receives it. It dereferences to the
+/// The answer of a function: a payload, and metadata for its receiver. It dereferences to the
 /// payload.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {

@@ -19,17 +19,17 @@ pub fn is_valid(name: &str) -> bool {
 }
 
 /// The longest label, in bytes.
-pub const LONGEST_LABEL: usize = 64;
+pub const MAX_LABEL_BYTES: usize = 64;
 
 /// The maximum number of tags of a server.
 pub const MAX_TAGS: usize = 32;
 
 /// Returns whether `text` is valid as a version, a zone or a tag: visible ASCII characters without
-/// commas, which separate the tags in a setting; at most [`LONGEST_LABEL`] bytes.
+/// commas, which separate the tags in a setting; at most [`MAX_LABEL_BYTES`] bytes.
 #[must_use]
 pub fn is_label(text: &str) -> bool {
     !text.is_empty()
-        && text.len() <= LONGEST_LABEL
+        && text.len() <= MAX_LABEL_BYTES
         && text.bytes().all(|b| b.is_ascii_graphic() && b != b',')
 }
 
@@ -37,7 +37,7 @@ pub fn is_label(text: &str) -> bool {
 #[must_use]
 pub fn no_label(text: &str) -> String {
     format!(
-        "{text:?} is not valid: use 1 to {LONGEST_LABEL} visible ASCII characters, without commas"
+        "{text:?} is not valid: use 1 to {MAX_LABEL_BYTES} visible ASCII characters, without commas"
     )
 }
 

@@ -251,7 +251,7 @@ fn http(address: SocketAddr, request: &[u8]) -> String {
     let began = Instant::now();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
-    // Less than the listener waits for whoever does not close a connection.
+    // Less than the listener waits for a client that does not close its connection.
     assert!(began.elapsed() < Duration::from_secs(9), "the end is late");
     answer
 }
